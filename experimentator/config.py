@@ -151,6 +151,8 @@ def as_config(source: object, overrides: Mapping[str, object] = {}, *, known: Co
         seen += "read as config text, it has no '=' and no second line."
     as_vars = "" if not hasattr(source, "__dict__") else ", as vars(it)" if vars(source) else ", as vars(type(it))"
     write = f"Write the path of a Python file, its text, or a dictionary{as_vars}."
+    if isinstance(source, list | tuple):
+        write += " Settings are given by their names: build_experiment(subsets=[...], chunk_processors=[...], ...)."
     raise ConfigError(f"{steady_repr(source)} is not a configuration.", seen, write)
 
 

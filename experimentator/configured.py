@@ -9,7 +9,7 @@ from typing import Any
 
 from experimentator.config import Config, ConfigError, as_config
 from experimentator.graph.signatures import annotations_of
-from experimentator.other_libraries import ATTRIBUTES, tell_assigned
+from experimentator.other_libraries import ATTRIBUTES, tell_assigned, tell_steps
 from experimentator.settings import DEFAULTS, LIBRARY_KEYS, LISTS, Settings, check_names, check_values, kept
 
 
@@ -31,6 +31,7 @@ class _Composed(type):
                     f"Seen: def {methods[0]}(...).",
                     "Write @functools.cached_property above it.",
                 )
+            tell_steps(name, namespace)
             plain = {key: namespace[key] for key in own if not hasattr(type(namespace[key]), "__get__")}
             rest = {key: value for key, value in namespace.items() if key not in plain}
             return super().__new__(meta, name, bases, {**rest, "_plain": plain}, **kwargs)
@@ -51,7 +52,8 @@ class Configured(metaclass=_Composed):
         classes = [vars(one).get("_plain", {}) for one in reversed(type(self).__mro__)]
         plain = {key: copy(value) if key in LISTS else value for one in classes for key, value in one.items()}
         config = self._config if config is None else config
-        source = as_config(plain or None if config is None else config, overrides, known=LIBRARY_KEYS)
+        bare = plain or ({} if overrides else None)
+        source = as_config(bare if config is None else config, overrides, known=LIBRARY_KEYS)
         for key, value in plain.items():
             source.setdefault(key, value)
         check_names(source, set=source, taken=self._taken())

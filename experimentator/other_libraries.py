@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ _EXPORT = "Write exp.export(PATH) for a file that runs without this library."
 _LOAD = "Write exp.load_weights(PATH); exp.resume(FOLDER) continues a training."
 _NUMBERS = 'Let a processor write the number, and list its name in the setting `metrics`: metrics = ["name"].'
 _PLACE = 'The framework chooses the device: a GPU where it sees one, else the CPU; CUDA_VISIBLE_DEVICES="" hides GPUs.'
+_RATE = "Write experimentator.FindLearningRate().find(exp), which gives a rate and leaves the experiment as it is."
 _SAVE = (
     "Write exp.save_weights(PATH) for weights, exp.save_checkpoint(FOLDER) for everything a training continues from."
 )
@@ -37,6 +39,7 @@ ATTRIBUTES: Mapping[str, str] = {
     "compile": "Give an optimizer and metrics in the configuration; a loss is a processor, as ops.SoftmaxCrossEntropy.",
     "cpu": _PLACE,
     "cuda": _PLACE,
+    "find_learning_rate": _RATE,
     "fit": "Write exp.train(10), which trains on the TRAIN subsets and evaluates on the EVAL subsets of `subsets`.",
     "get_weights": _WEIGHTS,
     "layers": "Write print(exp.describe()); the network that ops.Model was given has its layers.",
@@ -45,9 +48,11 @@ ATTRIBUTES: Mapping[str, str] = {
     "load_state_dict": _LOAD,
     "log": _NUMBERS,
     "log_dict": _NUMBERS,
+    "lr_find": _RATE,
     "lr": "Write exp.learning_rate, or exp.get_learning_rate() for the one in force.",
     "model": "Write exp.as_model() for a keras.Model of what INFER computes, or keep the network that ops.Model has.",
     "parameters": _WEIGHTS,
+    "plot": 'Write pandas.DataFrame(exp.history).plot(x="epoch") for curves, exp.graph("train") for the graph.',
     "save": f"{_SAVE} {_EXPORT}",
     "save_model": f"{_SAVE} {_EXPORT}",
     "should_stop": _STOP,
@@ -91,6 +96,25 @@ def tell_assigned(name: str, kind: type) -> None:
     """Warn of an attribute that would do nothing here; a class of the user's may have one of that name."""
     if name in ASSIGNED and all(one.__module__.startswith(("experimentator.", "builtins")) for one in kind.__mro__):
         log.warning("%s is nothing that an experiment acts on. %s", name, ATTRIBUTES[name])
+
+
+# Methods of a model elsewhere that its loop calls.
+_STEP = "A step is the processors, one of which writes `loss`; gradient(...) and Optimizers(...) do what a step may."
+STEPS: Mapping[str, str] = {
+    "configure_optimizers": "Write the setting optimizer = keras.optimizers.Adam(1e-3).",
+    "test_step": _STEP,
+    "train_step": _STEP,
+    "training_step": _STEP,
+    "validation_step": _STEP,
+}
+
+
+def tell_steps(kind: str, methods: Mapping[str, Any]) -> None:
+    """Warn of methods of an experiment's class that nothing would call, unless one of its own methods does."""
+    codes = [method.__code__ for method in methods.values() if inspect.isfunction(method)]
+    for name in STEPS.keys() & methods.keys():
+        if inspect.isfunction(methods[name]) and not any(name in code.co_names for code in codes):
+            log.warning("%s.%s is never called here. %s", kind, name, STEPS[name])
 
 
 def tell_settings(given: Mapping[str, Any]) -> None:
@@ -162,6 +186,16 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
 
 
 # Names that a configuration fails to import, or calls with other arguments.
+_BUILD = "Write: from experimentator import build_experiment; build_experiment(subsets=..., chunk_processors=..., ...)"
+_FOLDS = "Write: from experimentator import k_fold; k_fold(dataset, 5), with stratify= and group= where they are wanted"
+_SPLIT = 'Write: from experimentator import split; split(dataset, {"training": 0.8, "validation": 0.2})'
+NAMES: Mapping[str, str] = {
+    "Experiment": _BUILD,
+    "KFold": _FOLDS,
+    "Trainer": _BUILD,
+    "random_split": _SPLIT,
+    "train_test_split": _SPLIT,
+}
 _OF_A_MODULE = re.compile(r"cannot import name '(\w+)' from 'experimentator(?:\.(ops|graph))?'")
 _OF_NO_PART = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _OF_A_CALL = re.compile(r"(\w+)(?:\.__init__)?\(\) (?:got|missing|takes) ")
@@ -193,6 +227,17 @@ def to_write(error: BaseException) -> str:
     return ""
 
 
+def refuse_import(module: str, name: str) -> None:
+    """Refuse to import a name, where one knows what to write: of an AttributeError, an import shows no more than that.
+
+    >>> refuse_import("experimentator", "cli")  # a module
+    """
+    if find_spec(f"{module}.{name}") is None and (write := _to_import(name, module.partition(".")[2])):
+        error = ImportError(f"cannot import name {name!r} from {module!r}", name=module)
+        error.add_note(write)
+        raise error
+
+
 def _package(room: str) -> Any:
     return import_module(f"experimentator.{room}".strip("."))
 
@@ -202,8 +247,10 @@ def _op_of_others(name: str) -> str:
 
 
 def _to_import(name: str, room: str) -> str:
-    if room == "ops" and (write := _op_of_others(name)):
+    if write := _op_of_others(name) if room == "ops" else NAMES.get(name):
         return write
+    if name in _package("ops").__all__:
+        return f"Write: from experimentator.ops import {name}"
     for place in dict.fromkeys((room, "ops")):
         if near := get_close_matches(name, _package(place).__all__, 1, 0.7 if place == room else 0.9):
             return f"Write: from {f'experimentator.{place}'.strip('.')} import {near[0]}"
@@ -238,6 +285,12 @@ def _called(name: str, frame: FrameType, line: int) -> Any:
 
 
 # Data in the containers of other libraries.
+def equal_lengths(arrays: Mapping[str, Any]) -> str:
+    """What to write for arrays that are not equally long; sparse matrices have no length."""
+    sparse = [f"{name!r}: {name}.toarray()" for name, one in arrays.items() if hasattr(one, "toarray")]
+    return f"Write {{{', '.join(sparse)}}}, or a dataset of dense rows." if sparse else "Make lengths equal."
+
+
 BY_PLACE = """. For a dataset that is read by position, as PyTorch's are, give Named(source):
 
 class Named:
@@ -256,7 +309,8 @@ def dataset_of_others(source: Any) -> str:
     """
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
     if hasattr(source, "iloc"):  # of pandas
-        return ': {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}'
+        columns = ", or dict(table), of columns by their names" * hasattr(source, "columns")
+        return f': {{"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}}{columns}'
     for way in ("to_dict", "to_pydict"):  # of polars, of Arrow
         if hasattr(source, way) and hasattr(source, "columns"):
             return f": source.{way}()"
@@ -267,7 +321,11 @@ def dataset_of_others(source: Any) -> str:
     if isinstance(source, np.ndarray):
         return ': {"input": array}'
     if ("torch", "DataLoader") in kinds:
-        return ". Of a DataLoader give loader.dataset: batch_size is a setting, and training subsets are shuffled"
+        by_place = ""
+        with suppress(Exception):  # the user's dataset is read
+            by_place = BY_PLACE * isinstance(source.dataset[0], tuple | list)
+        write = ". Of a DataLoader give loader.dataset: batch_size is a setting, and training subsets are shuffled"
+        return f"{write}{by_place}"
     if ("keras", "PyDataset") in kinds:
         return ". A PyDataset gives batches: give what it makes them of, item by item"
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str | bytes):

@@ -38,6 +38,7 @@ from experimentator.ops.pooling import GlobalAveragePool, GlobalMaxPool
 from experimentator.ops.preprocessing import Cast, ExpandDims, OneHot, Scale, Standardize
 from experimentator.ops.rotation import RandomRotation
 from experimentator.ops.stateful import KerasMetric
+from experimentator.other_libraries import refuse_import
 
 __all__ = [
     "Accuracy",
@@ -105,6 +106,8 @@ __all__ = [
 if not TYPE_CHECKING:  # to type checkers, what is not listed is an error
 
     def __getattr__(name: str) -> Any:
+        if not name.startswith("_") and sys._getframe(1).f_code.co_name == "_handle_fromlist":
+            refuse_import(__name__, name)
         error = AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         if write := op_for(name):
             error.add_note(write)

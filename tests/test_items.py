@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
+from scipy import sparse
 
 from experimentator import DataAugmentationDataset, Mode, Subset, build_experiment
 from experimentator.data.columns import columns_of
@@ -214,6 +215,11 @@ def test_arrays_of_unequal_length_are_refused_with_their_lengths():
         ArrayDataset({"x": np.zeros(3), "y": [1, 2], "z": 5})
 
 
+def test_of_sparse_matrices_in_a_dict_of_arrays_the_dense_ones_are_told():
+    with pytest.raises(DatasetError, match=r"Seen: x: a csr_array, y: 3.\nWrite {'x': x.toarray\(\)}"):
+        ArrayDataset({"x": sparse.csr_array(np.eye(3)), "y": [1, 2, 3]})
+
+
 def test_ragged_rows_in_a_dict_of_arrays_are_refused_by_name():
     with pytest.raises(DatasetError, match="'boxes' in a dict of arrays is ragged"):
         as_dataset({"x": [1, 2], "boxes": [[1], [1, 2]]}, subset="s")
@@ -247,7 +253,11 @@ def test_anything_else_is_no_dataset(source):
 
 
 class Table:
-    iloc = None  # as tables of pandas have
+    iloc = columns = None  # as tables of pandas have
+
+
+def loader(dataset):
+    return type("DataLoader", (), {"__module__": "torch.utils.data", "dataset": dataset})()
 
 
 PAIRS = tf.data.Dataset.from_tensor_slices((np.zeros((4, 2)), np.zeros(4)))
@@ -287,7 +297,7 @@ class Group(ByPlace):
     "source, write",
     [
         (np.zeros((3, 2)), 'arrays: {"input": array}.'),
-        (Table(), 'arrays: {"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}.'),
+        (Table(), '"target": table["..."].to_numpy()}, or dict(table), of columns by their names.'),
         (tf.data.Dataset.range(3), "arrays: list(source.as_numpy_iterator()), of elements that are dictionaries."),
         (PAIRS, 'arrays: [dict(zip(["input", "target"], one)) for one in source.as_numpy_iterator()].'),
         (PAIRS.batch(2), "for one in source.unbatch().as_numpy_iterator()]."),
@@ -296,7 +306,8 @@ class Group(ByPlace):
         (Pairs(), 'return dict(zip(["input", "target"], self.source[key]))  # its pairs.'),
         (Arrow(), "arrays: source.to_pydict()."),
         (Group(), "arrays: dict(source)."),
-        (type("DataLoader", (), {"__module__": "torch.utils.data"})(), "and training subsets are shuffled."),
+        (loader(ByPlace()), "and training subsets are shuffled."),
+        (loader(Pairs()), "self.source[key]))  # its pairs."),
         (keras.utils.PyDataset(), ". A PyDataset gives batches: give what it makes them of, item by item."),
         (pairs(), "and found again: list(source), of dictionaries."),
         (pairs, "and found again: list(source()), of dictionaries."),

@@ -250,11 +250,54 @@ def test_an_op_of_other_libraries_is_answered_where_it_is_written(look, write):
     assert told.value.__notes__[0].startswith(write)
 
 
+@pytest.mark.parametrize(
+    "line, write",
+    [
+        ("from experimentator import Experiment", "Write: from experimentator import build_experiment; build_experi"),
+        ("from experimentator import Mode, train_test_split", "Write: from experimentator import split; split(dataset"),
+        ("from experimentator import SaveBestWeights", "Write: from experimentator import SaveWeights"),
+        ("from experimentator import Model", "Write: from experimentator.ops import Model"),
+        ("from experimentator.ops import MSE", "Write ops.MeanSquaredError("),
+    ],
+)
+def test_an_import_of_what_has_another_name_here_says_which(line, write):
+    with pytest.raises(ImportError, match="cannot import name") as told:
+        exec(line)
+
+    assert told.value.__notes__[0].startswith(write)
+
+
 def test_names_that_nobody_has_are_absent():
     assert not hasattr(ops, "nothing_like_it")
+    assert not hasattr(experimentator, "Experiment")
+    with pytest.raises(ImportError, match="cannot import name 'zorglub'") as told:
+        exec("from experimentator import zorglub")
+    assert not hasattr(told.value, "__notes__")
+    from experimentator import subset  # a module, which is called nearly as a class
+
+    assert subset.Subset is experimentator.Subset
+
+
+def test_a_step_that_nothing_calls_is_told(caplog):
+    class Own(BaseExperiment):
+        def training_step(self, chunk): ...
+
+    class Calling(BaseExperiment):
+        def train_step(self, chunk): ...
+
+        def train(self, epochs):
+            return self.train_step(epochs)
+
+    assert [message.partition(" is never called here. ")[0] for message in caplog.messages] == ["Own.training_step"]
 
 
 def test_settings_alone_are_a_configuration():
     exp = build_experiment(batch_size=8, width=3)
 
     assert (exp.batch_size, exp.width) == (8, 3)
+    assert BaseExperiment(batch_size=8).batch_size == 8
+
+
+def test_a_list_for_a_configuration_is_told_that_settings_have_names():
+    with pytest.raises(ConfigError, match=r"build_experiment\(subsets=\[...\], chunk_processors=\[...\], ...\)\.$"):
+        build_experiment(subsets())

@@ -14,7 +14,7 @@ import numpy as np
 
 from experimentator.checkpoint import CheckpointError
 from experimentator.data.copies import copy_before_transforms
-from experimentator.other_libraries import BY_PLACE, dataset_of_others
+from experimentator.other_libraries import BY_PLACE, dataset_of_others, equal_lengths
 
 DETERMINISTIC = ("DictDataset",)  # classes of mlworkflow whose items are the same every time
 KEPT = dict.__getitem__, list.__getitem__, tuple.__getitem__  # they give what was put in
@@ -55,7 +55,7 @@ class ArrayDataset:
         if len(set(sizes.values())) != 1 or () in sizes.values():
             kinds = {n: "a scalar" if np.isscalar(one) else f"a {type(one).__name__}" for n, one in arrays.items()}
             seen = ", ".join(f"{name}: {size[0] if size else kinds[name]}" for name, size in sizes.items())
-            raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", "Make lengths equal.")
+            raise DatasetError("A dict of arrays needs equally long arrays.", seen or "no array", equal_lengths(arrays))
         self.keys = range(next(iter(sizes.values()))[0])
 
     def query_item(self, key: Any) -> dict[str, Any]:
@@ -341,7 +341,7 @@ def plain_array(name: Any, values: Any) -> np.ndarray:
         raise DatasetError(
             f"{name!r} in a dict of arrays is ragged.",
             str(error).rstrip("."),
-            "Pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
+            "Resize or pad its rows, or give a list of items instead, which a subset with `buckets` pads.",
         ) from None
     if array.dtype.kind in "US" and isinstance(values, list | tuple):  # rows of numbers and text would become text
         array = np.fromiter(values, object, len(values))
