@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar
@@ -116,7 +117,7 @@ class KerasMetric(Op):
         except ValueError as error:
             if len({tuple(one.shape) for one in compared}) > 1:
                 takes = f"{type(metric).__name__} may take a number for each target, such as the score of one class."
-                error.add_note(f"The prediction has another shape than the target: {takes}")
+                error.add_note(f"The prediction has another shape than the target: {takes}{_rows_of(self, compared)}")
             raise
         chunk[self.output] = self._number(metric.result())
 
@@ -192,3 +193,11 @@ def _uncounted(name: str, kind: str) -> str:
     """
     own = re.sub(r"(?<=.)[A-Z][a-z]+|(?<=[a-z])[A-Z]", r"_\g<0>", kind).lower()
     return re.sub(r"_\d+$", "", name) if name.startswith(own) and re.fullmatch(r"_\d+", name[len(own) :]) else name
+
+
+def _rows_of(op: KerasMetric, compared: Sequence[Any]) -> str:
+    """The op that makes class ids rows of the prediction's shape, where that is what the two differ by."""
+    target, prediction = (tuple(one.shape) for one in compared)
+    if len(prediction) != len(target) + 1 or not is_discrete(compared[0]):
+        return ""
+    return f' Or make ids rows: ops.OneHot("{op.target}", {prediction[-1]}, output="one_hot"), and compare with these.'

@@ -11,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from experimentator import AverageMetrics, CheckpointEvery, ChunkProcessor, Mode, Subset, build_experiment, ops
 from experimentator.graph import Chunk, DeclarationError, Graph
-from experimentator.ops import KerasMetric, TensorError
+from experimentator.ops import KerasMetric, OneHot, TensorError
 from tests.frameworks import one_elsewhere
 
 X = np.random.default_rng(0).normal(size=(22, 3)).astype(np.float32)
@@ -191,6 +191,20 @@ def test_a_metric_of_several_numbers_is_refused_with_their_shape():
 
     with pytest.raises(TensorError, match=r"A metric gives one number(?s:.*)'f1_score' \[3\] float32(?s:.*)macro"):
         metric(chunk)
+
+
+def test_a_metric_that_takes_rows_is_given_those_of_ids_as_its_error_says():
+    ids, scores = np.array([0, 1, 1, 2]), np.eye(3)[[0, 1, 2, 2]]
+    metric = KerasMetric(keras.metrics.F1Score("macro"), "batch_scores", "batch_ids")
+    chunk = Chunk({"batch_scores": scores, "batch_ids": ids}, mode=Mode.EVAL)
+    with pytest.raises(ValueError) as caught:
+        metric(chunk)
+    assert 'ops.OneHot("batch_ids", 3, output="one_hot")' in caught.value.__notes__[0]
+
+    OneHot("batch_ids", 3, output="one_hot")(chunk)
+    metric.target = "one_hot"
+    metric(chunk)
+    assert float(chunk["f1_score"]) == pytest.approx(f1_score(ids, scores.argmax(1), average="macro"))
 
 
 def test_a_metric_of_a_single_class_gives_one_number():
