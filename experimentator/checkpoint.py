@@ -94,12 +94,20 @@ def load_weights(filename: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             others = f"another tool that changes them leaves out {DIGEST}"
             raise ValueError(f"its weights do not match the SHA-256 that it holds; {others}")
     except FileNotFoundError:
-        raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\nTrain and save one first.") from None
+        raise CheckpointError(f"There is no weights file {os.fspath(filename)!r}.\n{_others(filename)}") from None
     # numpy lacks some kinds of number
     except (SafetensorError, OSError, KeyError, AttributeError, ValueError) as error:
         wrong = f"{os.fspath(filename)!r} cannot be read as weights."
         raise CheckpointError(f"{wrong}\nSeen: {error}.\n{_instead_of(filename)}") from None
     return weights
+
+
+def _others(filename: str | os.PathLike[str]) -> str:
+    """Weights that lie where the file would, or in `weights/`, where SaveWeights leaves them."""
+    folder = Path(filename).parent
+    found = sorted((*folder.glob("*.safetensors"), *folder.glob("weights/*.safetensors")), reverse=True)
+    seen = ", ".join(str(path) for path in found[:3])
+    return f"Seen: {seen}.\nWrite the path of one." if found else "Train and save one first."
 
 
 def _instead_of(filename: str | os.PathLike[str]) -> str:

@@ -81,6 +81,7 @@ SETTINGS: Mapping[str, str] = {
     "loss_weights": 'List ops.CombineLosses({"one_loss": 1.0, "other_loss": 0.5}) behind the losses.',
     "max_epochs": "Write epochs = 10, or exp.train(10).",
     "num_workers": "Write workers = 4.",
+    "restore_best_weights": 'List SaveWeights("best", "validation_loss"), and load weights/best.safetensors then.',
     "shuffle": "Subsets of TRAIN are shuffled, others are not; a subclass of Subset may have shuffled_keys of its own.",
     "steps_per_epoch": 'Write Subset("training", Mode.TRAIN, ..., length=STEPS * BATCH_SIZE).',
     "validation_data": 'List Subset("validation", Mode.EVAL, {"input": x, "target": y}) in `subsets`.',
@@ -187,11 +188,10 @@ def callback_of_others(callback: Any) -> tuple[str, str] | None:
 
 # Names that a configuration fails to import, or calls with other arguments.
 _BUILD = "Write: from experimentator import build_experiment; build_experiment(subsets=..., chunk_processors=..., ...)"
-_FOLDS = "Write: from experimentator import k_fold; k_fold(dataset, 5), with stratify= and group= where they are wanted"
 _SPLIT = 'Write: from experimentator import split; split(dataset, {"training": 0.8, "validation": 0.2})'
 NAMES: Mapping[str, str] = {
     "Experiment": _BUILD,
-    "KFold": _FOLDS,
+    "KFold": "Write: from experimentator import k_fold; k_fold(dataset, 5, stratify=..., group=...)",
     "Trainer": _BUILD,
     "random_split": _SPLIT,
     "train_test_split": _SPLIT,
@@ -286,7 +286,7 @@ def _called(name: str, frame: FrameType, line: int) -> Any:
 
 # Data in the containers of other libraries.
 def equal_lengths(arrays: Mapping[str, Any]) -> str:
-    """What to write for arrays that are not equally long; sparse matrices have no length."""
+    """What to write for arrays of several lengths; sparse matrices have none."""
     sparse = [f"{name!r}: {name}.toarray()" for name, one in arrays.items() if hasattr(one, "toarray")]
     return f"Write {{{', '.join(sparse)}}}, or a dataset of dense rows." if sparse else "Make lengths equal."
 

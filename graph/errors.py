@@ -289,6 +289,8 @@ def _advice(name: str, known: Collection[str], also: Collection[str], given: str
         return f"The prefix {PREFIX!r} is missing from {bare!r}: write {name!r}."
     if bare != name and PREFIX + name in known:
         return f"The prefix {PREFIX!r} is added to the names of an item: call it {bare!r} there."
+    if PREFIX + name in known:
+        return f"Did you mean {PREFIX + name!r}? The names of an item have {PREFIX!r} before them."
     if guess := near(name, known):
         return f"Did you mean {guess!r}? Else list its writer, or {given}."
     if other := near(name, also):

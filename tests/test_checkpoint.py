@@ -205,6 +205,15 @@ def test_equal_weights_are_equal_bytes_and_a_file_of_another_tool_has_no_digest_
     assert load_weights(tmp_path / "other")["a"].tolist() == [1, 1]
 
 
+def test_a_missing_file_of_weights_is_answered_with_those_that_are_there(tmp_path):
+    save_weights(tmp_path / "weights" / "best.safetensors", {"w": np.ones(2)})
+
+    with pytest.raises(CheckpointError) as told:
+        load_weights(tmp_path / "best")
+    there = tmp_path / "weights" / "best.safetensors"
+    assert str(told.value).splitlines()[1:] == [f"Seen: {there}.", "Write the path of one."]
+
+
 def test_a_folder_with_weights_and_a_file_of_pytorch_are_answered_with_what_to_write(tmp_path):
     save_weights(tmp_path / "weights.safetensors", {"a": np.zeros(9)})
     (tmp_path / "net.pt").write_bytes(b"PK")

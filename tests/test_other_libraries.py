@@ -200,6 +200,10 @@ def test_a_metric_among_names_is_answered_with_its_op():
             "from experimentator import EarlyStopping; EarlyStopping(monitor='x')",
             "Write: EarlyStopping(metric=None, patience=10, *, min_delta=0.0, mode=None)",
         ),
+        (
+            "from experimentator import EarlyStopping\nEarlyStopping(restore_best_weights=True)",
+            SETTINGS["restore_best_weights"],
+        ),
         ("from experimentator import nothing_like_it", "Correct this line, or override a name that it uses."),
         ("x = nothing_like_it", "Correct this line, or override a name that it uses."),
         (

@@ -64,6 +64,12 @@ def test_a_name_given_without_its_prefix_is_told_as_such():
     )
 
 
+def test_a_name_of_an_item_is_answered_with_what_processors_read():
+    error = MissingTensorError(name="x", mode=Mode.TRAIN, known=["batch_x", "y"])
+
+    assert str(error).endswith("Did you mean 'batch_x'? The names of an item have 'batch_' before them.")
+
+
 def test_a_prefix_that_an_item_has_already_is_told_as_such():
     ask = selecting("batch_logits", processors=[Op("batch_input -> batch_logits")], provided=["batch_batch_input"])
 
