@@ -26,8 +26,8 @@ from experimentator.loading.workers import Workers
 from experimentator.other_libraries import tell_settings
 from experimentator.records.environment import overrides_of
 from experimentator.runs import RunFolder
-from experimentator.scalars import as_scalar, is_scalar
-from experimentator.settings import LIBRARY_KEYS, check_values, kept
+from experimentator.scalars import as_scalar, is_number, is_scalar
+from experimentator.settings import LIBRARY_KEYS, check_values, has_rate, has_usual_rate, kept
 from experimentator.subset import Subset
 
 log = logging.getLogger(__name__)
@@ -311,7 +311,9 @@ def build_experiment(config: Any = None, load_weights: bool = True, **overrides:
     source |= {key: kept(key, value) for key, value in source.items()}
     check_values(source)
     if isinstance(config, Mapping) and not source.text:
-        tell_settings(source)
+        rate, optimizer = source.get("lr"), source.get("optimizer")  # a rate that another has is the user's own setting
+        is_lost = is_number(rate) and optimizer and has_usual_rate(optimizer) and not has_rate(optimizer, rate)
+        tell_settings(source if is_lost else {key: value for key, value in source.items() if key != "lr"})
     exp: BaseExperiment = compose(source.get("experiment_type"))(source)
     if load_weights:
         exp.expect_weights()

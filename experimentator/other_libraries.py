@@ -16,8 +16,6 @@ from importlib.util import find_spec
 from types import FrameType
 from typing import Any
 
-import numpy as np
-
 from experimentator.graph.signatures import signature_of
 
 log = logging.getLogger(__name__)
@@ -70,16 +68,24 @@ ATTRIBUTES: Mapping[str, str] = {
 }
 
 # Arguments of a model or a trainer elsewhere, which would do nothing as settings here.
+_ACCUMULATE = "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4)."
+_PRECISION = 'Write precision = "bfloat16", or "float16".'
 SETTINGS: Mapping[str, str] = {
-    "accumulate_grad_batches": "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulation_steps=4).",
+    "accumulate_grad_batches": _ACCUMULATE,
+    "amp": _PRECISION,
     "class_weight": "Give it to the loss: ops.SoftmaxCrossEntropy(..., class_weights=[1.0, 5.0]).",
     "clipnorm": "Write optimizer = keras.optimizers.Adam(1e-3, clipnorm=1.0).",
     "clipvalue": "Write optimizer = keras.optimizers.Adam(1e-3, clipvalue=0.5).",
     "drop_last": "A last, smaller batch is left out in TRAIN, unless it is the only one, and taken in EVAL and INFER.",
     "global_clipnorm": "Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
+    "gradient_accumulation": _ACCUMULATE,
+    "gradient_accumulation_steps": _ACCUMULATE,
     "gradient_clip_val": "Write optimizer = keras.optimizers.Adam(1e-3, global_clipnorm=1.0).",
     "loss_weights": 'List ops.CombineLosses({"one_loss": 1.0, "other_loss": 0.5}) behind the losses.',
+    "lr": "Write learning_rate = 0.1.",
     "max_epochs": "Write epochs = 10, or exp.train(10).",
+    "mixed_precision": _PRECISION,
+    "num_epochs": "Write epochs = 10, or exp.train(10).",
     "num_workers": "Write workers = 4.",
     "restore_best_weights": 'List SaveWeights("best", "validation_loss"), and load weights/best.safetensors then.',
     "shuffle": "Subsets of TRAIN are shuffled, others are not; a subclass of Subset may have shuffled_keys of its own.",
@@ -121,7 +127,10 @@ def tell_steps(kind: str, methods: Mapping[str, Any]) -> None:
 def tell_settings(given: Mapping[str, Any]) -> None:
     """Warn of names in a mapping that only other libraries act on; a file is not checked: it may use them itself."""
     for name in sorted(SETTINGS.keys() & given.keys()):
-        if name != "shuffle" or not given[name]:  # shuffle=True is what is done anyway
+        value, own = given[name], getattr(given.get("optimizer"), name, None)
+        is_done = value is None or (own is not None and own == value)  # as a clipnorm that the optimizer has
+        is_asked = not value if name == "shuffle" else value is not False or name == "verbose"  # what is done anyway
+        if is_asked and not is_done:
             log.warning("%s is no setting of this library. %s", name, SETTINGS[name])
 
 
@@ -282,69 +291,3 @@ def _called(name: str, frame: FrameType, line: int) -> Any:
     for part in rest:
         value = getattr(value, part, None)
     return value
-
-
-# Data in the containers of other libraries.
-def equal_lengths(arrays: Mapping[str, Any]) -> str:
-    """What to write for arrays of several lengths; sparse matrices have none."""
-    sparse = [f"{name!r}: {name}.toarray()" for name, one in arrays.items() if hasattr(one, "toarray")]
-    return f"Write {{{', '.join(sparse)}}}, or a dataset of dense rows." if sparse else "Make lengths equal."
-
-
-BY_PLACE = """. For a dataset that is read by position, as PyTorch's are, give Named(source):
-
-class Named:
-    def __init__(self, source):
-        self.source, self.keys = source, range(len(source))
-
-    def query_item(self, key):
-        return dict(zip(["input", "target"], self.source[key]))  # its pairs"""
-
-
-def dataset_of_others(source: Any) -> str:
-    """How data of another library become a dataset, as the end of an error message; empty for unknown kinds.
-
-    >>> dataset_of_others(iter([]))
-    '. Items need keys, to be shuffled and found again: list(source), of dictionaries'
-    """
-    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(source).__mro__}
-    if hasattr(source, "iloc"):  # of pandas
-        columns = ", or dict(table), of columns by their names" * hasattr(source, "columns")
-        return f': {{"input": table[[...]].to_numpy(), "target": table["..."].to_numpy()}}{columns}'
-    for way in ("to_dict", "to_pydict"):  # of polars, of Arrow
-        if hasattr(source, way) and hasattr(source, "columns"):
-            return f": source.{way}()"
-    if callable(getattr(source, "keys", None)) and hasattr(source, "__getitem__"):  # as groups of zarr
-        return ": dict(source)"
-    if hasattr(source, "as_numpy_iterator"):
-        return _of_tensorflow(source)
-    if isinstance(source, np.ndarray):
-        return ': {"input": array}'
-    if ("torch", "DataLoader") in kinds:
-        by_place = ""
-        with suppress(Exception):  # the user's dataset is read
-            by_place = BY_PLACE * isinstance(source.dataset[0], tuple | list)
-        write = ". Of a DataLoader give loader.dataset: batch_size is a setting, and training subsets are shuffled"
-        return f"{write}{by_place}"
-    if ("keras", "PyDataset") in kinds:
-        return ". A PyDataset gives batches: give what it makes them of, item by item"
-    if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, str | bytes):
-        return BY_PLACE
-    if hasattr(source, "__iter__") or inspect.isgeneratorfunction(source):
-        items = "list(source())" if callable(source) else "list(source)"
-        return f". Items need keys, to be shuffled and found again: {items}, of dictionaries"
-    return ""
-
-
-def _of_tensorflow(source: Any) -> str:
-    """The code that makes a list of items with names of a `tf.data.Dataset`."""
-    spec = source.element_spec
-    parts = list(spec.values()) if isinstance(spec, Mapping) else list(spec) if isinstance(spec, tuple) else [spec]
-    shapes: list[Any] = [getattr(part, "shape", None) for part in parts]
-    sizes = {shape[0] for shape in shapes} if all(getattr(shape, "rank", None) for shape in shapes) else set()
-    read = f"source{'.unbatch()' * (sizes == {None})}.as_numpy_iterator()"
-    may_be_batches = len(sizes) == 1 and sizes != {None}
-    known = ", with source.unbatch() where its elements are batches" * may_be_batches
-    if isinstance(spec, tuple):
-        return f': [dict(zip(["input", "target"], one)) for one in {read}]{known}'
-    return f": list({read}){', of elements that are dictionaries' * (not isinstance(spec, Mapping))}{known}"

@@ -292,6 +292,12 @@ def rate_of(optimizer: Any) -> float | None:
         return None
 
 
+def has_usual_rate(optimizer: Any) -> bool:
+    """Whether a Keras optimizer has the learning rate that its class has unless told otherwise."""
+    usual = getattr(signature_of(type(optimizer)).parameters.get("learning_rate"), "default", None)
+    return is_number(usual) and schedule_of(optimizer) is None and has_rate(optimizer, usual)
+
+
 def settle_rate(optimizer: Any, rate: Any, source: Config) -> None:
     """Write the setting `learning_rate` into an optimizer at first use; one that follows a schedule keeps that.
 
@@ -301,8 +307,7 @@ def settle_rate(optimizer: Any, rate: Any, source: Config) -> None:
     check_values({"learning_rate": rate})  # that of a task class was not looked at
     is_given = optimizer is source.get("optimizer")
     is_made_of_it = is_given and "optimizer" in source.derived.get("learning_rate", ())
-    usual = getattr(signature_of(type(optimizer)).parameters.get("learning_rate"), "default", None)
-    is_told = (bool(source.text) or not is_given) and not (is_number(usual) and has_rate(optimizer, usual))
+    is_told = (bool(source.text) or not is_given) and not has_usual_rate(optimizer)
     is_there = any(has_rate(part, rate) for part in parts_of(optimizer))  # that of one part is enough
     if schedule_of(optimizer) is not None:
         if not is_there and not is_made_of_it:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import keras
+import numpy as np
 import pytest
 
 import experimentator
@@ -54,6 +55,29 @@ def test_a_name_in_a_mapping_that_others_would_act_on_is_told_to_do_nothing(capl
         "global_clipnorm=1.0).",
         "max_epochs is no setting of this library. Write epochs = 10, or exp.train(10).",
     ]
+
+
+def test_an_array_under_a_name_of_others_is_told(caplog):
+    build_experiment(class_weight=np.ones(2))
+
+    assert caplog.messages[0].startswith("class_weight is no setting of this library. Give it to the loss")
+
+
+def test_a_name_of_others_that_asks_for_nothing_or_is_the_optimizers_own_is_not_told(caplog):
+    build_experiment(amp=False, clipnorm=1.0, shuffle=True, optimizer=keras.optimizers.Adam(clipnorm=1.0))
+
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "optimizer, is_lost",
+    [("adam", True), (keras.optimizers.Adam(0.1), False), (keras.optimizers.Adam(0.2), False), (None, False)],
+    ids=["usual", "it", "another", "none"],
+)
+def test_a_rate_by_its_name_elsewhere_is_told_where_it_is_lost(optimizer, is_lost, caplog):
+    build_experiment({"optimizer": optimizer}, lr=0.1)
+
+    assert caplog.messages == ["lr is no setting of this library. Write learning_rate = 0.1."] * is_lost
 
 
 def test_an_attribute_that_others_act_on_is_told_when_it_is_assigned(caplog):

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from experimentator.checkpoint import CheckpointError
+from experimentator.data.containers import BY_PLACE, dataset_of_others, equal_lengths
 from experimentator.data.copies import copy_before_transforms
-from experimentator.other_libraries import BY_PLACE, dataset_of_others, equal_lengths
 
 DETERMINISTIC = ("DictDataset",)  # classes of mlworkflow whose items are the same every time
 KEPT = dict.__getitem__, list.__getitem__, tuple.__getitem__  # they give what was put in
