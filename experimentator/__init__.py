@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
             import_module(f"{__name__}.backends.remat_hook")  # before a configuration calls `keras.remat`
         return getattr(import_module(_HOME[name]), name)
     if not name.startswith("_") and sys._getframe(1).f_code.co_name == "_handle_fromlist":
-        import_module(f"{__name__}.other_libraries").refuse_import(__name__, name)
+        import_module(f"{__name__}.other_libraries").refuse_import(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

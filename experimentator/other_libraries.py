@@ -236,13 +236,13 @@ def to_write(error: BaseException) -> str:
     return ""
 
 
-def refuse_import(module: str, name: str) -> None:
+def refuse_import(name: str) -> None:
     """Refuse to import a name, where one knows what to write: of an AttributeError, an import shows no more than that.
 
-    >>> refuse_import("experimentator", "cli")  # a module
+    >>> refuse_import("cli")  # a module
     """
-    if find_spec(f"{module}.{name}") is None and (write := _to_import(name, module.partition(".")[2])):
-        error = ImportError(f"cannot import name {name!r} from {module!r}", name=module)
+    if find_spec(f"experimentator.{name}") is None and (write := _to_import(name, "")):
+        error = ImportError(f"cannot import name {name!r} from 'experimentator'", name="experimentator")
         error.add_note(write)
         raise error
 

@@ -11,6 +11,7 @@ tensor and write it back take `output=` to write another name instead.
 """
 
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from experimentator.ops.activations import ArgMax, Sigmoid, Softmax
@@ -38,7 +39,6 @@ from experimentator.ops.pooling import GlobalAveragePool, GlobalMaxPool
 from experimentator.ops.preprocessing import Cast, ExpandDims, OneHot, Scale, Standardize
 from experimentator.ops.rotation import RandomRotation
 from experimentator.ops.stateful import KerasMetric
-from experimentator.other_libraries import refuse_import
 
 __all__ = [
     "Accuracy",
@@ -106,9 +106,11 @@ __all__ = [
 if not TYPE_CHECKING:  # to type checkers, what is not listed is an error
 
     def __getattr__(name: str) -> Any:
-        if not name.startswith("_") and sys._getframe(1).f_code.co_name == "_handle_fromlist":
-            refuse_import(__name__, name)
+        error: Exception
         error = AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__])
         if write := op_for(name):
+            is_import = sys._getframe(1).f_code.co_name == "_handle_fromlist"  # which drops notes of AttributeErrors
+            if is_import and find_spec(f"{__name__}.{name}") is None:
+                error = ImportError(f"cannot import name {name!r} from {__name__!r}", name=__name__)
             error.add_note(write)
         raise error

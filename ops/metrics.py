@@ -29,7 +29,8 @@ class Accuracy(FromPrediction):
     Without an axis of classes ([B], or a last axis of size 1) answers are yes above `threshold`: 0.0 fits logits,
     0.5 probabilities; targets are yes above 0.5. Integers, such as what ArgMax writes, are compared with targets of
     the same shape as they are. Of equal scores the first counts. NaN is larger than any number, as in ArgMax, and
-    wrong, and so are ids that are no class.
+    wrong, and so are ids that are no class. Rows in which any number of labels are 1 are compared label by label by
+    `KerasMetric(keras.metrics.BinaryAccuracy(), "batch_scores", "batch_labels")`.
 
     >>> import numpy as np
     >>> from experimentator.graph import Chunk, Mode
