@@ -72,7 +72,6 @@ _ACCUMULATE = "Write optimizer = keras.optimizers.Adam(1e-3, gradient_accumulati
 _PRECISION = 'Write precision = "bfloat16", or "float16".'
 SETTINGS: Mapping[str, str] = {
     "accumulate_grad_batches": _ACCUMULATE,
-    "amp": _PRECISION,
     "class_weight": "Give it to the loss: ops.SoftmaxCrossEntropy(..., class_weights=[1.0, 5.0]).",
     "clipnorm": "Write optimizer = keras.optimizers.Adam(1e-3, clipnorm=1.0).",
     "clipvalue": "Write optimizer = keras.optimizers.Adam(1e-3, clipvalue=0.5).",
