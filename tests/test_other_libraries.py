@@ -64,7 +64,7 @@ def test_an_array_under_a_name_of_others_is_told(caplog):
 
 
 def test_a_name_of_others_that_asks_for_nothing_or_is_the_optimizers_own_is_not_told(caplog):
-    build_experiment(amp=False, clipnorm=1.0, shuffle=True, optimizer=keras.optimizers.Adam(clipnorm=1.0))
+    build_experiment(mixed_precision=False, clipnorm=1.0, shuffle=True, optimizer=keras.optimizers.Adam(clipnorm=1.0))
 
     assert not caplog.messages
 
