@@ -16,6 +16,7 @@ from experimentator.flags import check_flags, with_flags
 from experimentator.graph import Mode
 from experimentator.legacy import check_given
 from experimentator.loading.blocks import specs_of
+from experimentator.runner import fetched
 
 if TYPE_CHECKING:
     from experimentator.program import Program
@@ -47,9 +48,10 @@ class Predictor:
         total, size, step = len(next(iter(columns.values()))), self.program.exp.batch_size, self._step(columns, outputs)
         starts, parts = range(0, max(total, 1), size), list[dict[str, np.ndarray]]()
         rows = [np.arange(min(size, total - start), dtype=np.int32)[None] for start in starts]
+        put, read = self.program.exp.backend.put, {name: columns[name] for name in sorted(step.graph.inputs)}
         for batch, (start, row) in enumerate(zip(starts, rows, strict=True)):  # only a batch's rows travel
-            results = step({name: values[start : start + size] for name, values in columns.items()}, row)
-            parts.append({name: np.asarray(values) for name, values in results.items()})
+            results = step(put({name: values[start : start + size] for name, values in read.items()}), row)
+            parts.append(fetched(step, results, batches=1))
             check_flags(step.graph, parts[-1], first=batch)
         asked = outputs or self.program.selection.outputs(step.graph)
         found = {name: _joined(name, [part[name] for part in parts], rows, asked) for name in parts[0]}
@@ -63,8 +65,8 @@ class Predictor:
         read = {name: columns[name] for name in columns if name in step.graph.inputs}
         check_lengths(read, "A batch")
         size = len(next(iter((read or columns).values()), ()))
-        outputs = step(columns, np.arange(size, dtype=np.int32)[None])
-        results = {name: np.asarray(values) for name, values in outputs.items()}
+        outputs = step(self.program.exp.backend.put(read), np.arange(size, dtype=np.int32)[None])
+        results = fetched(step, outputs, batches=1)
         check_flags(step.graph, results)
         return {name: values[0] for name, values in results.items() if name not in weighing(step.graph)}
 

@@ -283,7 +283,7 @@ class Program:
     @property
     def compiles(self) -> bool:
         """Whether the code of processors runs while it is traced alone."""
-        return not self.exp.eager and self.exp.backend.name != "numpy"
+        return not self.exp.eager and bool(self.exp.backend.compilers)
 
     @contextmanager
     def settling(self, runner: Runner) -> Iterator[None]:
@@ -320,7 +320,7 @@ class Program:
     def _jit_compile(self, mode: Mode) -> Any:
         """The setting, or "auto" where this backend has no such compiler, with a warning in TRAIN."""
         wanted, known = self.exp.jit_compile, self.exp.backend.compilers.values()
-        if wanted == "auto" or wanted in known or not self.exp.backend.compiles:
+        if wanted == "auto" or wanted in known or not known:
             return wanted
         there = ", ".join(map(repr, ("auto", *dict.fromkeys(known))))
         if mode == Mode.TRAIN:

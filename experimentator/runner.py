@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.accumulating import Marks, reset
+from experimentator.backends import Step
 from experimentator.flags import check_flags
 from experimentator.graph import Mode
 from experimentator.loading.blocks import Block, Spec
@@ -76,22 +77,43 @@ class Runner:
         start, traces = time.perf_counter(), self.step.traces
         self.pace.expect(remaining)
         fixed = self.pace.is_fixed(len(block.index)) if block.fixed is None else block.fixed
-        outputs = self.step(block.columns, block.index, fixed=fixed)
-        fetched = {name: np.asarray(values) for name, values in outputs.items()}
+        outputs = fetched(self.step, self.step(block.columns, block.index, fixed=fixed), batches=len(block.index))
         seconds = time.perf_counter() - start
         self.calls, self.batches = self.calls + 1, self.batches + len(block.index)
         self.seconds += seconds
         # choosing a compiler compiles, too, so the first call is timed from before it
         took = seconds if self.pace.compiled else time.perf_counter() - began
         self.pace.saw(len(block.index), took, traced=self.step.traces > traces)
-        check_flags(self.step.graph, fetched, where=where, first=first)
-        return self.marks.put(fetched)
+        check_flags(self.step.graph, outputs, where=where, first=first)
+        return self.marks.put(outputs)
 
     def count(self, totals: dict[str, dict[str, int]]) -> None:
         """Add its counts to the totals of its subset."""
         one = totals.setdefault(self.name, dict.fromkeys(("batches", "calls", "traces"), 0))
         for name, number in (("batches", self.batches), ("calls", self.calls), ("traces", self.step.traces)):
             one[name] += number
+
+
+def fetched(step: Step, outputs: Mapping[str, Any], *, batches: int) -> dict[str, np.ndarray]:
+    """What a call of a step returned, as arrays on the host; refused if a name or a batch is missing.
+
+    >>> from experimentator.backends import get_backend
+    >>> from experimentator.graph import Graph
+    >>> step = get_backend("numpy").compile(Graph([], provided={"batch_x"}).select("batch_x"), {})
+    >>> fetched(step, {"batch_x": [1.0]}, batches=2)
+    Traceback (most recent call last):
+    TypeError: NumpyStep returned no values of batch_x for each of 2 batches.
+    Seen: batch_x [1].
+    Return {name: [batches, ...]}, with every name of graph.results.
+    """
+    results = {name: np.asarray(values) for name, values in (outputs or {}).items()}
+    if wrong := [name for name in step.graph.results if name not in results or results[name].shape[:1] != (batches,)]:
+        raise TypeError(
+            f"{type(step).__name__} returned no values of {', '.join(wrong)} for each of {batches} batches.\n"
+            f"Seen: {', '.join(f'{name} {list(array.shape)}' for name, array in results.items()) or 'nothing'}.\n"
+            "Return {name: [batches, ...]}, with every name of graph.results."
+        )
+    return results
 
 
 def label_of(subset: str, bucket: str) -> str:

@@ -103,7 +103,11 @@ def check_names(values: Mapping[str, Any], *, set: Collection[str], taken: Colle
             continue  # imported by the file: no setting
         if key in taken and key not in LIBRARY_KEYS:
             instead = {"batch_metrics_names": "metrics", "batch_outputs_names": "outputs", "subset": "subsets"}.get(key)
-            cure = f"In a configuration, write {instead} = ..." if instead else "Give the setting another name."
+            cure = (
+                f"In a configuration, write {instead} = ..."
+                if instead
+                else "Give the setting another name; a class in experiment_type may define it."
+            )
             raise ConfigError(
                 f"{key!r} is the name of a method or property of the experiment.\nSeen: {key} = {value!r:.60}.\n{cure}"
             )

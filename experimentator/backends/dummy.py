@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from experimentator.backends.numpy import NumpyBackend, NumpyStep
 from experimentator.graph import Chunk, ChunkProcessor, Graph, Mode
@@ -36,6 +38,11 @@ class DummyBackend(NumpyBackend):
     def compile(self, graph: Graph, specs: Mapping[str, Any], optimizer: Any = None, **options: Any) -> NumpyStep:
         """A step that trains nothing, whatever the optimizer."""
         return NumpyStep(graph)
+
+    def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
+        """One rate for a whole pass, that of its first batch, since nothing reads rates here."""
+        base = float(optimizer.learning_rate)
+        return lambda factors: setattr(optimizer, "learning_rate", base * float(factors[0]))
 
 
 BACKEND = DummyBackend

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from experimentator.backends import CannotRunError
-from experimentator.bench.findings import HOW
+from experimentator.bench.findings import how
 from experimentator.bench.spread import Spread, p_value, rounds, seconds_each, spread_of
 from experimentator.graph import Description, Graph, GraphError, Mode, Ref, with_costs
 from experimentator.graph.text import priced
@@ -64,6 +64,7 @@ class Costs:
     rows: float
     processors: tuple[Cost, ...]
     rounds: int
+    trains: bool = True  # whether they were timed in training, too, and not forward alone
 
     @property
     def dearest(self) -> tuple[str, float]:
@@ -87,7 +88,7 @@ class Prefixes:
     def __init__(self, exp: Any, graph: Graph, *, compiler: str):
         self.exp, self.graph, self.compiler = exp, graph, compiler
         trains = graph.mode == Mode.TRAIN and exp.optimizer is not None and "loss" in graph.outputs
-        self.trains = trains and exp.backend.compiles
+        self.trains = trains and bool(exp.backend.compilers)
         self.known: dict[Any, Callable[..., None]] = {}
 
     def __len__(self) -> int:
@@ -141,8 +142,9 @@ def costs_of(
     seconds_of = bounded(times)
     rows, step = seconds_of["forward", 0], seconds_of["training", 0]
     processors = tuple(_cost(prefixes, times, seconds_of, *ends) for ends in pairwise(counts))
-    compiler = compiler if exp.backend.compiles else "eager"
-    return Costs(str(graph.mode), compiler, sample[1].shape[1], step, rows, processors, len(times["forward", 0]))
+    compiler = compiler if exp.backend.compilers else "eager"
+    count, size = len(times["forward", 0]), sample[1].shape[1]
+    return Costs(str(graph.mode), compiler, size, step, rows, processors, count, trains=prefixes.trains)
 
 
 def bounded(times: Times) -> dict[tuple[str, int], float]:
@@ -169,10 +171,10 @@ def with_costs_of(
     known = exp.backend.compilers
     default = {"torch": "program"}.get(exp.backend.name, "graph" if exp.backend.peak_memory() is None else "xla")
     compiler = next((name for name, setting in known.items() if setting == exp.jit_compile), default)
-    if exp.backend.compiles and compiler not in known:
+    if known and compiler not in known:
         compiler = exp.backend.compile(graph, exp.program.specs(mode)).compiler
     costs = costs_of(exp, graph, sample_of(exp, graph), compiler=compiler, seconds=seconds, told=told)
-    title = f"a step of {costs.batch_size} takes {priced(costs.step)} {HOW[costs.compiler]}"
+    title = f"a step of {costs.batch_size} takes {priced(costs.step)} {how(costs.compiler)}"
     return replace(with_costs(description, costs.by_name()), title=title)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from experimentator.bench.comparison import in_turn
 from experimentator.bench.faces import head, rate
-from experimentator.bench.findings import HOW
+from experimentator.bench.findings import how
 from experimentator.bench.report import Told, described
 from experimentator.callbacks.picture import (
     BOTTOM,
@@ -83,7 +83,7 @@ def _value(report: Mapping[str, Any], point: Mapping[str, Any]) -> str:
     is_less = report["name"] == "batch_size" and point["steps"] == 1 and size < value
     notes = [f"an epoch has only {size}"] if is_less else []
     if len({one["compiler"] for one in report["points"]}) > 1:
-        notes.append(HOW[point["compiler"]])
+        notes.append(how(point["compiler"]))
     return f"{value} ({', '.join(notes)})" if notes else str(value)
 
 

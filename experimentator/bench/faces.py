@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
-from experimentator.bench.findings import HOW
+from experimentator.bench.findings import how
 from experimentator.bench.ledger import KINDS
 from experimentator.graph.text import aligned, cut, priced
 
@@ -32,7 +32,7 @@ def head(report: Mapping[str, Any]) -> str:
     """What was measured, in one line."""
     return (
         f"{report['configuration']}: {report['steps']:,} steps of {report['batch_size']} an epoch, on "
-        f"{report['device']}, {HOW[report['compiler']]}, data {report['place']}"
+        f"{report['device']}, {how(report['compiler'])}, data {report['place']}"
     )
 
 
@@ -68,14 +68,14 @@ def _speed(report: Mapping[str, Any]) -> Iterator[str]:
     rows = [["", "steps/s", "quartiles", "ours to it"]]
     rows.append(["this training", *_rates(report["steps_per_second"]), ""])
     for name, hand in report["by_hand"].items():
-        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else HOW[name]
+        title = f"batch of {hand['batch_size']}" if name == "twice the batch" else how(name)
         ratio = "" if name == "twice the batch" else f"{hand['ratio']['median']:.3g}"
         rows.append([f"by hand, {title}", *_rates(hand["steps_per_second"]), ratio])
     for name, rival in report["keras"].items():
         rows.append([f"keras fit, {name}", *_rates(rival["steps_per_second"]), f"{rival['ratio']['median']:.3g}"])
     yield from aligned(rows, numbers=True)
     for name, why in report["refused"].items():
-        yield f"by hand, {HOW.get(name, name)}, cannot run: {why}"
+        yield f"by hand, {how(name)}, cannot run: {why}"
     samples, count = report["samples_per_second"], report["steps_per_second"]["rounds"]
     yield f"{rate(samples)} samples/s; quartiles of {count} rounds, all in turn"
     memory = report["peak_memory"]
@@ -112,8 +112,10 @@ def _costs(report: Mapping[str, Any]) -> Iterator[str]:
         cells = [priced(cost["forward"]), priced(cost["backward"]), share, quartiles]
         rows.append([cut(" + ".join(cost["names"]), LONGEST), *cells])
     yield from aligned(rows, numbers=True)
+    prefixes = "prefixes of the graph" if costs["compiler"] == "eager" else "compiled prefixes of the graph"
+    prefixes += "" if costs["trains"] else ", forward alone"
     yield (
-        f"From compiled prefixes of the graph, {priced(costs['step'])} a step in all, {costs['rounds']} rounds; "
+        f"From {prefixes}, {priced(costs['step'])} a step in all, {costs['rounds']} rounds; "
         "`noise`: cost that cannot be told from 0."
         + " `fused`: done together with others."
         * any(cost["is_fused"] for cost in costs["processors"])

@@ -6,10 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# How a step is compiled, in words, by the name of the compiler.
 HOW = {"graph": "without XLA", "xla": "with XLA", "xla-step": "with XLA for each step", "eager": "uncompiled"}
 HOW |= {"program": "without Inductor", "inductor": "with Inductor"}
 BETTER = 0.8  # of the time, for another compiler to be named
+
+
+def how(compiler: str) -> str:
+    """How a step is compiled, in words, by the name of the compiler; of a backend that is not ours, by that alone.
+
+    >>> how("graph"), how("tape")
+    ('without XLA', 'with tape')
+    """
+    return HOW.get(compiler, f"with {compiler}")
 
 
 @dataclass(frozen=True)

@@ -325,9 +325,12 @@ def _stand(ledger: Ledger, exp: Any) -> None:
 
 
 def _runner(ledger: Ledger, inner: Any, *given: Any, **options: Any) -> Any:
+    before = ledger.account.so_far()["compile"]
     with ledger.account.spending("compile"):
         runner = inner(*given, **options)
-    if "run" not in vars(runner):
+    if "run" in vars(runner):  # one that is known: it was looked up, once a pass, and nothing was compiled
+        ledger.account.move(ledger.account.so_far()["compile"] - before, "compile", "library")
+    else:
         runner.run = partial(ledger.ran, runner, runner.run)
         runner.step.choose = _spending(ledger, "compile", runner.step.choose)
     return runner

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
 
-from experimentator.bench.findings import BETTER, HOW, Finding, Seen, percent
+from experimentator.bench.findings import BETTER, Finding, Seen, how, percent
 from experimentator.bench.supply import supply
 from experimentator.graph import Mode
 
@@ -66,8 +66,8 @@ def _compile(seen: Seen) -> Iterator[Finding]:
 
 def _calls(seen: Seen) -> Iterator[Finding]:
     """Calls of few batches each: a call has a cost of its own, whatever it runs."""
-    if seen.exp.eager:
-        name = next(iter(seen.exp.backend.compilers))
+    name = next(iter(seen.exp.backend.compilers), "")
+    if seen.exp.eager and name in seen.hands:
         rest = seen.batches * seen.hands[name] / seen.trained("device")  # evaluation becomes as much quicker
         saved = (seen.trained("device") + seen.evaluated("device")) * (1 - rest) - seen.compiling[name]
         yield Finding("eager", seen.share("device"), seen.gain(saved), "eager=True runs uncompiled: leave it out.")
@@ -114,7 +114,7 @@ def _compiler(seen: Seen) -> Iterator[Finding]:
         mine, theirs = known[seen.compiler], known[other]
         setting = seen.exp.backend.compilers[other]
         saved = seen.batches * (mine - theirs) - (0.0 if setting is False else seen.compiling[other])
-        words = f"The step runs {mine / theirs:.1f} times as fast {HOW[other]}"
+        words = f"The step runs {mine / theirs:.1f} times as fast {how(other)}"
         if theirs < BETTER * mine:
             words += f": set jit_compile={setting!r}."
             yield Finding("compiler", seen.share("device"), seen.gain(saved), words)
@@ -166,7 +166,7 @@ def _other_compiler(seen: Seen) -> str:
     """Whether the step would be quicker in a training that is long enough for the compilation."""
     known = {name: seen.hands[name] for name in seen.exp.backend.compilers if name in seen.hands}
     other = min(known, key=known.__getitem__, default=seen.compiler)
-    if "graph" in known and not {"xla", "xla-step"} & known.keys() and seen.exp.backend.compiles:
+    if "graph" in known and not {"xla", "xla-step"} & known.keys():
         return "XLA, which might be quicker, cannot compile it"
     if seen.compiler not in known or known[other] >= BETTER * known[seen.compiler]:
         return "no setting would make it much quicker"

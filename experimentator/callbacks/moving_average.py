@@ -58,11 +58,14 @@ class ExponentialMovingAverage(Callback):
         """Turn it on for an optimizer that took the place of another, too."""
         optimizer = self.exp.optimizer
         parts = parts_of(optimizer)
-        if any(not hasattr(part, "use_ema") or (part.built and not part.use_ema) for part in parts):
-            seen = "an optimizer that has trained already" if hasattr(optimizer, "built") else repr(optimizer)
+        if odd := [part for part in parts if not hasattr(part, "use_ema")]:
+            wrong = "ExponentialMovingAverage needs an optimizer that averages weights (use_ema)"
+            raise CallbackError(f"{wrong}.\nSeen: {odd[0]!r:.80}.\nWrite optimizer = keras.optimizers.Adam(1e-3).")
+        if any(part.built and not part.use_ema for part in parts):
             raise CallbackError(
                 "ExponentialMovingAverage must be there before the optimizer makes its variables.\n"
-                f"Seen: {seen}.\nList it from the start, or give a new one: optimizer = keras.optimizers.Adam(1e-3)."
+                "Seen: an optimizer that has trained already.\n"
+                "List it from the start, or give a new one: optimizer = keras.optimizers.Adam(1e-3)."
             )
         for part in parts:
             part.use_ema, part.ema_momentum = True, self.momentum

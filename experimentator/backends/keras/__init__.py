@@ -52,7 +52,6 @@ class KerasBackend(Backend, ABC):
     given = deferred  # makes the arguments with which a processor makes a Keras variable in its call
     rate_table: Callable[[], Any] = Table
     variable_kinds: tuple[type, ...] = (keras.Variable,)
-    compiles = True
     batch_size = 2
 
     def __init__(self) -> None:
