@@ -280,6 +280,7 @@ def test_a_run_prints_its_results_and_leaves_its_folder(capsys):
     assert out.splitlines()[0].split() == [
         "epoch",
         "training_loss",
+        "training_slope",
         "validation_loss",
         "validation_slope",
         "epoch_time",

@@ -103,6 +103,7 @@ def test_a_tracker_is_told_everything_in_order_in_a_thread_of_its_own(tmp_path):
         1,
         {
             "training/loss": history[0]["training_loss"],
+            "training/slope": history[0]["training_slope"],
             "validation/loss": history[0]["validation_loss"],
             "validation/slope": history[0]["validation_slope"],
             "epoch_time": history[0]["epoch_time"],

@@ -16,7 +16,7 @@ class Descent(NumpyStep):
     def __call__(self, columns, index, **options):
         outputs = super().__call__(columns, index, **options)
         weight["scale"] = weight["scale"] - rate * outputs["slope"].mean()
-        return {"loss": outputs["loss"] + (np.nan if trouble == "nan" else 0.0)}
+        return outputs | {"loss": outputs["loss"] + (np.nan if trouble == "nan" else 0.0)}
 
 
 class ByHand(NumpyBackend):
