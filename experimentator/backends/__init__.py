@@ -115,7 +115,7 @@ class Backend(Protocol):
 
     @abstractmethod
     def weights(self) -> dict[str, np.ndarray]:
-        """Every weight under a stable key, `node/place/name`, that begins with the name of its node."""
+        """Every weight under a stable key, `node/place/name`, in arrays that no later step writes into."""
 
     @abstractmethod
     def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
@@ -243,7 +243,11 @@ class Backend(Protocol):
         raise self._lacking("freeze", "cannot freeze weights")
 
     def rates(self, optimizer: Any) -> Callable[[np.ndarray], None]:
-        """A function that sets the factors [steps] of the learning rate for the next batches, one for each."""
+        """A function that sets the factors [steps] of the learning rate for the next batches, one for each.
+
+        They multiply `learning_rate`, which may be set meanwhile; the last one holds past the end. They, and how many
+        batches have passed, belong to `optimizer_state`: a resumed pass goes on with them.
+        """
         raise self._lacking("rates", "cannot change the learning rate from batch to batch")
 
     def spoilt(self, graph: Graph, columns: Columns, rows: np.ndarray) -> tuple[Node, str] | None:
