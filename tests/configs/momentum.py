@@ -59,7 +59,7 @@ class Descent(NumpyStep):
                 velocity = 0.9 * self.line.slots["0000"] - 0.01 * (np.mean(2 * error * x) + 0.1 * noise)
                 self.line.slots["0000"] = velocity
                 self.line.weights["Line/0/slope"] = self.line.weights["Line/0/slope"] + velocity
-        return {"loss": np.array(losses)}
+        return {name: np.array(losses) for name in self.graph.results}
 
 
 class ByHand(NumpyBackend):
