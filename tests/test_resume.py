@@ -16,7 +16,6 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 
@@ -886,6 +885,8 @@ class Grow(Callback):
 
 
 def growing(place, rows=20):
+    import keras  # here, as most tests of this file train without a framework, and saboteurs run them alone
+
     @chunk_processor(inputs=["batch_input"], outputs=["loss"])
     def loss(batch_input):
         return keras.ops.mean(batch_input) + 0 * slope
@@ -995,10 +996,14 @@ class Scaled(ChunkProcessor):
     inputs, outputs, calls = ["batch_input"], ["loss"], 0
 
     def __init__(self):
+        import keras
+
         self.scale, self.slope, self.bias = 1.0, keras.Variable(1.0, name="slope"), keras.Variable(0.0, name="bias")
         self.bent = keras.layers.LeakyReLU(0.3)
 
     def __call__(self, chunk):
+        import keras
+
         self.calls += 1
         error = keras.ops.mean(keras.ops.square(self.bent(chunk["batch_input"] * self.slope + self.bias)))
         chunk["loss"] = self.scale * error
@@ -1036,6 +1041,8 @@ def take(self, state):
     ],
 )
 def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, caplog, methods, is_told):
+    import keras
+
     def made():
         loss, optimizer = Scaled(), keras.optimizers.SGD(0.1, weight_decay=0.1)
         begin = {"loss": loss, "optimizer": optimizer}
@@ -1061,6 +1068,8 @@ def test_settings_that_no_callback_sets_again_after_a_resume_are_told(tmp_path, 
 
 
 def test_what_another_dictionary_sets_otherwise_is_told_once_when_a_training_is_resumed(tmp_path, caplog):
+    import keras
+
     def made(**settings):
         loss = Scaled()
         dense = keras.layers.Dense(1, activation=settings.pop("activation", "relu"))
@@ -1494,6 +1503,8 @@ def test_code_beside_the_configuration_is_a_part_of_the_training(tmp_path, capsy
 
 
 def test_weights_that_a_callback_brought_into_the_graph_are_told_where_to_be_made(tmp_path):
+    import keras
+
     def made():
         held = SimpleNamespace(teacher=None)
         network = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
