@@ -87,7 +87,7 @@ def reference() -> Any:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"steps_per_call": 1},
+        pytest.param({"steps_per_call": 1}, marks=pytest.mark.tensorflow),
         {"steps_per_call": 3},
         {"residency": "stream"},
         pytest.param({"residency": "stream", "workers": 1}, marks=pytest.mark.tensorflow),
@@ -133,6 +133,7 @@ def test_what_it_computes_is_what_it_does_without(reference, tmp_path):
     assert whole.evaluate() == pytest.approx(reference.evaluate(), rel=1e-5)
 
 
+@pytest.mark.tensorflow
 def test_uncompiled_it_is_the_same_to_the_last_bits(reference):
     exp = built(eager=True)
     exp.train(3)
@@ -165,6 +166,7 @@ def test_resumed_within_an_epoch_it_is_the_same_in_every_bit(tmp_path):
             other.resume(steps[17 + 9])
 
 
+@pytest.mark.tensorflow
 def test_predictions_are_in_the_order_of_keys_and_what_varies_has_zeros_behind_it():
     exp = built(outputs=["batch_doubled"])
     exp.chunk_processors.append(doubled())
@@ -178,6 +180,7 @@ def test_predictions_are_in_the_order_of_keys_and_what_varies_has_zeros_behind_i
         assert values.tolist() == [*(2 * ITEMS[key]["letters"]).tolist(), *[0] * (longest - length)]
 
 
+@pytest.mark.tensorflow
 def test_a_named_output_is_the_number_that_it_is_unnamed_and_rows_keep_their_order():
     """A network that minds what it is padded with, and keys that are visited twice."""
 
@@ -230,6 +233,7 @@ def test_buckets_that_are_called_alike_have_steps_of_their_own(caplog):
     assert "Traced again" not in caplog.text
 
 
+@pytest.mark.tensorflow
 def test_gathered_outputs_of_several_lengths_come_together():
     gather = GatherCycleMetrics(["batch_doubled"], when=Mode.EVAL)
     exp = built(callbacks=[gather])
@@ -253,6 +257,7 @@ def test_a_rate_is_searched_over_all_lengths_and_leaves_no_trace():
     assert bits(exp) == before
 
 
+@pytest.mark.tensorflow
 def test_a_loss_that_is_not_finite_is_traced_to_its_processor():
     @chunk_processor(inputs=["batch_logits", "batch_letters"], outputs=["batch_logits"])
     def spoilt(logits, letters):

@@ -11,7 +11,7 @@ from keras import layers
 
 from experimentator import Mode, Subset, build_experiment, chunk_processor, gradient, ops
 from experimentator.graph import GraphError
-from tests.frameworks import ON_JAX, ON_TORCH, compilers, quick_compilers
+from tests.frameworks import ON_JAX, ON_TORCH, quick_compilers
 
 X = np.random.default_rng(0).normal(size=(32, 3)).astype("float32")
 Y = (X @ np.array([1.0, -2.0, 0.5]) + 0.3).astype("float32")
@@ -152,7 +152,7 @@ def test_each_row_has_a_gradient_by_weights_of_its_own(jit):
     np.testing.assert_allclose(exp.predict({"batch_x": X})["batch_slope"], wanted, rtol=1e-3, atol=1e-4)
 
 
-@compilers
+@quick_compilers
 def test_layers_within_go_on_as_elsewhere(jit):
     """Statistics of a BatchNormalization and the draws of a Dropout are assigned while the gradient is taken."""
     norm, drop = layers.BatchNormalization(momentum=0.5), layers.Dropout(0.5, seed=1)

@@ -146,7 +146,7 @@ def test_one_that_acts_in_some_batches_has_the_rate_of_the_batch_at_hand(jit):
     assert values(exp) == pytest.approx(wanted, rel=1e-5)
 
 
-@compilers
+@quick_compilers
 def test_one_that_accumulates_has_the_rate_of_the_batch_in_which_it_updates(jit):
     optimizer = Optimizers({"Left": SGD(0.05), "Right": SGD(0.02, gradient_accumulation_steps=5)}, losses=OWN_LOSSES)
     exp = built(optimizer, jit_compile=jit, callbacks=[LearningRateWarmUp(2, initial=0.0)])

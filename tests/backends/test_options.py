@@ -149,7 +149,7 @@ def test_an_exponential_average_of_weights_follows_every_batch(jit):
 @pytest.mark.parametrize(
     "kind, jit",  # the averages of several are those of one, and compiled as they are
     [
-        *(("one", jit) for jit in COMPILERS.values()),
+        *(("one", jit) for jit in QUICK.values()),
         *((kind, [*COMPILERS.values()][-1]) for kind in ("several", "turns")),
     ],
 )
