@@ -456,12 +456,12 @@ def as_large():
     "before, after, is_let_be",
     [
         (None, "", "True"),
-        (None, LEFT_OPEN, "False"),
         ("", "", "True"),
+        ("", LEFT_OPEN, "False"),
         (OPEN_BEFORE, "callbacks = [Log()]", "False"),
         ("", LEFT_OPEN + DETACHED, "False"),
     ],
-    ids=["a framework", "a framework and a file", "nothing open", "a file open before", "what cannot be asked"],
+    ids=["a framework", "nothing open", "a file", "a file open before", "what cannot be asked"],
 )
 def test_a_process_ends_without_a_last_look_at_a_framework_unless_something_is_to_be_closed(
     before, after, is_let_be, as_large

@@ -36,7 +36,7 @@ def test_digit_pairs_trains_its_three_tasks_and_predicts_without_targets():
 
 def test_digit_search_finds_digits_among_scrambled_ones():
     exp = build_experiment(EXAMPLES / "digit_search.py", jit_compile=False, hide_progress=True)
-    row = exp.train(4)[-1]
+    row = exp.train(3)[-1]
     _, batch = next(exp.batch_generator(exp.subset("validation")))
     found = exp.predict({"batch_input": batch["batch_input"]})
 
@@ -82,7 +82,7 @@ def test_digit_diffusion_makes_the_digits_it_is_asked_for(capsys):
 def test_topics_learns_to_spell(capsys):
     smaller = {"sizes": [64, 128], "batch_sizes": [32, 16], "width": 48, "blocks": 1}
     exp = build_experiment(EXAMPLES / "topics.py", jit_compile=False, hide_progress=True, **smaller)
-    row = exp.train(6)[-1]
+    row = exp.train(4)[-1]
 
     assert row["validation_loss"] < 2.2  # nats; as frequent as letters are: 3.1
     assert exp.predict({"batch_letters": exp.batch("validation")["batch_letters"]})["batch_logits"].shape[2] == 97

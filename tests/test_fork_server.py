@@ -46,24 +46,24 @@ def sweep(*words, rates="[0.5, 0.25, 0.125]"):
     return main(["task.py", "--quiet", "--epochs", "2", "--experiment-id", "s", "--grid", f"rate={rates}", *words])
 
 
-def witnesses():
-    return [Path(f"loaded-{rate}").read_text("utf-8").split() for rate in (0.5, 0.25, 0.125)]
+def witnesses(*rates):
+    return [Path(f"loaded-{rate}").read_text("utf-8").split() for rate in rates or (0.5, 0.25, 0.125)]
 
 
-def loaded():
-    return [witness[0] for witness in witnesses()]
+def loaded(*rates):
+    return [witness[0] for witness in witnesses(*rates)]
 
 
 def test_later_points_begin_with_a_framework_and_train_the_same_to_the_bit():
     write("keras", DIGITS.replace("learning_rate = 1e-2", "learning_rate = rate / 50"))
 
-    assert sweep("--seed", "1") == 0
+    assert sweep("--seed", "1", rates="[0.5, 0.125]") == 0
 
-    assert loaded() == ["False", "True", "True"]
-    assert {parent for _, parent, *_ in witnesses()} == {str(os.getpid())}, "the sweep is their parent"
+    assert loaded(0.5, 0.125) == ["False", "True"]
+    assert {parent for _, parent, *_ in witnesses(0.5, 0.125)} == {str(os.getpid())}, "the sweep is their parent"
     words = ["task.py", "--quiet", "--epochs", "2", "--seed", "1", "--set", "rate=0.125", "--experiment-id", "alone"]
     subprocess.run([sys.executable, "-m", "experimentator", *words], check=True, timeout=120)
-    alone, forked = (Path("runs", "task", name, "weights.safetensors").read_bytes() for name in ("alone", "s-3"))
+    alone, forked = (Path("runs", "task", name, "weights.safetensors").read_bytes() for name in ("alone", "s-2"))
     assert forked == alone
 
 

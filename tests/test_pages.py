@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -239,11 +240,11 @@ def test_what_the_page_for_those_who_come_from_elsewhere_names_is_there():
 PARTS = (ROOT / "docs" / "parts.md").read_text("utf-8")
 
 
-def test_the_parts_that_are_listed_are_those_there_are(tmp_path):
+def test_the_parts_that_are_listed_are_those_there_are(tmp_path, monkeypatch):
     (tmp_path / "parts.md").write_text(re.sub(r"^\| `(?!on_).*\n", "", PARTS, flags=re.MULTILINE), "utf-8")
     written = tmp_path / "parts.md", tmp_path / "stub.pyi"
-    command = [sys.executable, str(ROOT / "docs" / "list.py"), *map(str, written)]
-    subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    monkeypatch.setattr(sys, "argv", ["list.py", *map(str, written)])
+    runpy.run_path(str(ROOT / "docs" / "list.py"), run_name="__main__")
 
     known = PARTS, (ROOT / "experimentator" / "__init__.pyi").read_text("utf-8")
     assert tuple(one.read_text("utf-8") for one in written) == known, "write them anew: python docs/list.py"
@@ -290,16 +291,6 @@ def test_callbacks_are_given_what_the_page_says():
         assert all("epoch" in names for names in seen[method]), method
 
 
-def test_the_callback_of_the_page_measures(tmp_path):
-    (source,) = [one for one in re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL) if "class Recall" in one]
-    first = re.split(r"^## ", RECIPES, flags=re.MULTILINE)[0]
-    (configuration,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
-    text = f"import numpy as np\n{configuration}\n{source}\ncallbacks = [Recall()]\n"
-    (row,) = build_experiment(text, hide_progress=True, jit_compile=False).train(1)
-
-    assert 0.9 < row["validation_recall"] <= 1
-
-
 def test_the_mean_of_the_page_is_that_of_what_is_known():
     (source,) = [one for one in re.findall(r"```python\n(.*?)```", PARTS, re.DOTALL) if "known_alone" in one]
     error, known = np.arange(20, dtype="float32"), (np.arange(20) % 7 < 3).astype("float32")
@@ -310,19 +301,16 @@ def test_the_mean_of_the_page_is_that_of_what_is_known():
     assert exp.evaluate()["validation_loss"] == pytest.approx(error[known > 0].mean())
 
 
-def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path):
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_search_of_the_recipe_finds_and_gives_up(tmp_path, monkeypatch, capsys):
     title = next(title for title in TITLES if title.startswith("Searching"))
     (program,) = [one for one in re.findall(r"```py\n(.*?)```", RECIPES, re.DOTALL) if "optuna" in one]
     (tmp_path / "task.py").write_text(recipe(title), "utf-8")
-    program = program.replace("n_trials=20", "n_trials=8") + "print(*[one.state.name for one in study.trials])\n"
-    (tmp_path / "search.py").write_text(program, "utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "search.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+    monkeypatch.chdir(tmp_path)
+    exec(program.replace("n_trials=20", "n_trials=8"), made := {})  # noqa: S102  # the page's own code
 
-    assert done.returncode == 0, done.stderr
-    best, states = done.stdout.splitlines()[-2:]
-    assert set(states.split()) == {"COMPLETE", "PRUNED"}
+    best = capsys.readouterr().out.splitlines()[-1]
+    assert {one.state.name for one in made["study"].trials} == {"COMPLETE", "PRUNED"}
     assert "learning_rate" in best
     assert float(best.split()[-1]) < 0.5  # a guess has 2.3
 
@@ -363,7 +351,7 @@ def test_the_callback_of_the_page_measures_is_watched_and_survives_a_resume(tmp_
     )
     exp = build_experiment(text, hide_progress=True)
     rows = exp.train(2)
-    assert all(0.5 < row["validation_recall"] <= 1 for row in rows)
+    assert all(0.9 < row["validation_recall"] <= 1 for row in rows)
 
     class Stops:
         wanted = True
