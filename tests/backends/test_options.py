@@ -14,7 +14,7 @@ from experimentator import Optimizers, Subset, build_experiment, ops
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
 from tests.backends.test_steps import COLUMNS, INDEX, RATE, X, Y, linear, squares
-from tests.frameworks import COMPILERS, ON_TORCH, QUICK, backend_of_keras, compilers, quick_compilers
+from tests.frameworks import COMPILERS, ON_TORCH, QUICK, backend_of_keras, compilers, one_elsewhere, quick_compilers
 
 
 def trained(optimizer: Any, *, jit: Any, precision: str | None = None, processors: Any = None) -> tuple[Any, Any]:
@@ -265,7 +265,8 @@ def test_layers_made_with_a_dtype_keep_it_and_others_compute_in_the_precision():
             results.append(layer(chunk["batch_x"][..., None] if is_recurrent else chunk["batch_x"]))
         chunk["batch_prediction"] = sum(keras.ops.cast(result[:, :1], "float32") for result in results)
 
-    for precision, policy in [("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), (None, "float32")]:
+    policies = ("float16", "mixed_float16"), ("bfloat16", "mixed_bfloat16"), (None, "float32")
+    for precision, policy in one_elsewhere(*policies):
         trained(keras.optimizers.SGD(RATE), jit=False, precision=precision, processors=[network, squares_in_float32])
         for layer, own in chosen.items():
             assert {part.compute_dtype for part in layer._flatten_layers()} == {own}

@@ -13,7 +13,7 @@ from keras import layers
 from experimentator import Subset, build_experiment, ops
 from experimentator.graph import ChunkProcessor, Graph, GraphError, Mode, chunk_processor
 from experimentator.loading.blocks import specs_of
-from tests.frameworks import COMPILERS, backend_of_keras, compilers
+from tests.frameworks import COMPILERS, backend_of_keras, compilers, one_elsewhere
 
 RATE = 0.1
 X = np.random.default_rng(0).normal(size=(48, 3)).astype(np.float32)
@@ -209,7 +209,7 @@ def test_a_loss_that_no_weight_reaches_is_refused():
         training_step([lambda c: c.update(loss=keras.ops.mean(c["batch_y"]))])[1](COLUMNS, INDEX)
 
 
-@pytest.mark.parametrize("trainable, eager", [(True, False), (False, False), (True, True)])
+@pytest.mark.parametrize("trainable, eager", one_elsewhere((True, False), (False, False), (True, True)))
 def test_weights_that_no_gradient_reaches_are_told_once_unless_that_is_meant_or_may_change(trainable, eager, caplog):
     trunk = ops.Model(layers.Dense(3, trainable=trainable), inputs="batch_x", outputs="batch_h", node="Trunk")
     rounded = chunk_processor(inputs=["batch_h"], outputs=["batch_h"])(
@@ -292,7 +292,7 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("residency", ["device", "host", "stream"])
+@pytest.mark.parametrize("residency", one_elsewhere("device", "host", "stream"))
 def test_columns_are_what_they_hold_whatever_their_layout(residency):
     """Images whose channels were turned, a column of a table, a file of other machines."""
     predicted = []
