@@ -48,7 +48,7 @@ def test_a_training_goes_on_under_the_other_framework(runs, tmp_path):
     shutil.copytree(runs, tmp_path / "there")
     options = ["--epochs", "4", "--quiet", "--experiment-id", "run", "--resume", "--output-folder"]
     there = under(OTHER, "run", CONFIG, *options, tmp_path / "there")
-    under(NAME, "run", CONFIG, *options, runs)
+    assert main(["run", str(CONFIG), *options, str(runs)]) == 0
 
     own, other = (read_history(place / "digits" / "run") for place in (runs, tmp_path / "there"))
     assert f"backend: {NAME} then, {OTHER} now" in there.stderr
