@@ -197,12 +197,12 @@ def test_a_point_that_never_starts_is_hung(monkeypatch):
 
 
 def test_each_way_to_end_is_told_by_what_the_system_says_and_other_points_are_those_of_one_after_the_other(capsys):
-    rates = [round(0.01 * place, 2) for place in range(1, 9)]
+    rates = [round(0.01 * place, 2) for place in range(1, 41)]
     good = {rate: build_experiment("pains.py", rate=rate, hide_progress=True) for rate in rates}
     for exp in good.values():
         exp.train(3)
     Path("witness").unlink()
-    pains = ["error", "kill", "exit"] * 2 + ["stop", "spin"]
+    pains = ["error", "kill", "exit"] * 2 + ["error", "kill", "stop", "spin"]
     points = [*[(rate, "") for rate in rates], *[(round(1 + 0.01 * place, 2), one) for place, one in enumerate(pains)]]
     random.Random(1).shuffle(points)
     # One axis, whose values are the points: a product would have more.
@@ -213,12 +213,12 @@ def test_each_way_to_end_is_told_by_what_the_system_says_and_other_points_are_th
 
     out, err = capsys.readouterr()
     by_pair = {tuple(row["values"]["pair"]): row for row in rows("ended")}
-    assert [row["point"] for row in sorted(rows("ended"), key=lambda row: row["point"])] == [*range(1, 17)]
+    assert [row["point"] for row in sorted(rows("ended"), key=lambda row: row["point"])] == [*range(1, 51)]
     told = {"": "finished", "error": "error", "kill": "killed (SIGKILL)", "exit": "exit 7"}
     assert {pair: row["ended"] for pair, row in by_pair.items()} == {pair: told.get(pair[1], "hung") for pair in points}
     first = next(f"runs/pains/{by_pair[pair]['run']}" for pair in points if pair[1] == "error")
     assert [line.split()[-2] for line in out.splitlines() if line.split()[-1] == first] == ["1)"]
-    assert f"{first} and 1 more: ZeroDivisionError: in the second epoch" in err
+    assert f"{first} and 2 more: ZeroDivisionError: in the second epoch" in err
     for rate, exp in good.items():
         assert plainly(read_history(Path("runs", "pains", by_pair[rate, ""]["run"]))) == plainly(exp.history)
 
