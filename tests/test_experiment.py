@@ -2373,7 +2373,7 @@ def test_predict_of_an_array_without_a_name_says_what_to_write():
 
 
 def test_predict_of_rows_of_several_lengths_says_what_to_write():
-    with pytest.raises(DatasetError, match=r"'batch_input' in a dict of arrays is ragged(.|\n)*Pad its rows"):
+    with pytest.raises(DatasetError, match=r"'batch_input' in a dict of arrays is ragged(.|\n)*Resize or pad its rows"):
         build_experiment(config()).predict({"batch_input": [POINTS[0], POINTS[1, :1]]})
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experimentator import AsyncExperiment, Callback, Mode, Subset, build_experiment
+from experimentator import AsyncExperiment, Callback, Mode, Subset, backends, build_experiment
 from experimentator import feed as feeds
-from experimentator.backends import numpy as numpy_backend
 from experimentator.graph import chunk_processor
 from tests.test_experiment import config
 
@@ -68,7 +67,7 @@ class Watched(AsyncExperiment):
 
 @linux
 def test_a_subset_larger_than_memory_streams_within_bounds(monkeypatch):
-    for place in (feeds, numpy_backend):
+    for place in (feeds, backends):
         monkeypatch.setattr(place, "free_host_memory", lambda: 1 << 30)
     peak = chunk_processor(inputs=["batch_image"], outputs=["loss"])(lambda image: np.float64(image[:, 0].mean()))
     exp = build_experiment(
